@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from lab.errors import UsageError
 
@@ -319,13 +319,16 @@ def load(flags: Mapping[str, Any] | None = None) -> Settings:
         return Settings(_env_file=env_file(), **(flags or {}))
     except ValidationError as error:
         raise UsageError(_first_problem(error)) from None
+    except SettingsError as error:  # a whole group as JSON that is none, e.g. LLM_LORA=16
+        variable = variable_name([str(error).split('"')[1]])
+        raise UsageError("not a JSON object", where=variable, mend=f"set {variable}__... one by one") from None
 
 
 def _first_problem(error: ValidationError) -> str:
     """Variable, value and rule of the first value that does not fit (secrets show no value)."""
     first = error.errors(include_url=False)[0]
     location = [str(part) for part in first["loc"] if not isinstance(part, int)]
-    value = "" if "key" in location[-1] or "token" in location[-1] else f" = {first['input']!r}"
+    value = "" if location[-1].endswith(("key", "token")) else f" = {first['input']!r}"
     rule = first["msg"].removeprefix("Value error, ")
     return f"{variable_name(location)} (flag {flag_name(location)}){value}: {rule[0].lower()}{rule[1:]}"
 

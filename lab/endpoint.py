@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError
@@ -54,23 +53,24 @@ class Endpoint:
     """Seconds for one answer."""
     max_retries: int = 2
 
-    @cached_property
-    def _client(self) -> OpenAI:
+    @contextmanager
+    def _client(self, timeout: float, max_retries: int) -> Iterator[OpenAI]:
+        """One client a request: building it costs milliseconds, threads may ask at once, its connection is closed."""
         from openai import OpenAI
 
-        return OpenAI(
-            base_url=self.url, api_key=self.api_key or "none", timeout=self.timeout, max_retries=self.max_retries
-        )
+        key = self.api_key or "none"
+        with OpenAI(base_url=self.url, api_key=key, timeout=timeout, max_retries=max_retries) as client:
+            yield client
 
     def wait_until_ready(self, timeout: float = 60.0) -> None:
         """Return when the server lists its models; raises LabError after `timeout` seconds."""
         import openai
 
-        client = self._client.with_options(max_retries=0, timeout=5.0)
         deadline = time.monotonic() + timeout
         while True:
             try:
-                client.models.list()
+                with self._client(timeout=5.0, max_retries=0) as client:
+                    client.models.list()
                 return
             except (openai.APIConnectionError, openai.InternalServerError) as error:
                 if time.monotonic() > deadline:
@@ -101,29 +101,8 @@ class Endpoint:
         }
         if tools:
             request["tools"] = list(tools)
-        with self._readable_errors():
-            return self._streamed(request, on_text) if on_text else self._whole(request)
-
-    def _whole(self, request: dict[str, Any]) -> Answer:
-        choice = self._client.chat.completions.create(**request).choices[0]
-        calls = [call.model_dump(exclude_none=True) for call in choice.message.tool_calls or []]
-        return _answer(choice.message.content or "", calls, choice.finish_reason)
-
-    def _streamed(self, request: dict[str, Any], on_text: Callable[[str], None]) -> Answer:
-        content, finish_reason = "", None
-        calls: dict[int, dict[str, Any]] = {}
-        with self._client.chat.completions.create(**request, stream=True) as chunks:
-            for chunk in chunks:
-                if not chunk.choices:
-                    continue  # the last chunk may carry usage alone
-                delta = chunk.choices[0].delta
-                finish_reason = chunk.choices[0].finish_reason or finish_reason
-                if delta.content:
-                    content += delta.content
-                    on_text(delta.content)
-                for part in delta.tool_calls or []:
-                    _append_part(calls, part.model_dump(exclude_none=True))
-        return _answer(content, [calls[index] for index in sorted(calls)], finish_reason)
+        with self._readable_errors(), self._client(self.timeout, self.max_retries) as client:
+            return _streamed(client, request, on_text) if on_text else _whole(client, request)
 
     @contextmanager
     def _readable_errors(self) -> Iterator[None]:
@@ -132,7 +111,7 @@ class Endpoint:
         try:
             yield
         except openai.APITimeoutError:
-            raise LabError(f"no answer within {self.timeout:.0f} s", where=self.url, mend=MEND) from None
+            raise LabError(f"no answer within {self.timeout:g} s", where=self.url, mend=MEND) from None
         except openai.APIConnectionError as error:
             raise LabError(f"cannot be reached: {error.__cause__ or error}", where=self.url, mend=MEND) from None
         except openai.APIStatusError as error:
@@ -147,6 +126,29 @@ class Endpoint:
             where=self.url,
             status=error.status_code,
         )
+
+
+def _whole(client: OpenAI, request: dict[str, Any]) -> Answer:
+    choice = client.chat.completions.create(**request).choices[0]
+    calls = [call.model_dump(exclude_none=True) for call in choice.message.tool_calls or []]
+    return _answer(choice.message.content or "", calls, choice.finish_reason)
+
+
+def _streamed(client: OpenAI, request: dict[str, Any], on_text: Callable[[str], None]) -> Answer:
+    content, finish_reason = "", None
+    calls: dict[int, dict[str, Any]] = {}
+    with client.chat.completions.create(**request, stream=True) as chunks:
+        for chunk in chunks:
+            if not chunk.choices:
+                continue  # the last chunk may carry usage alone
+            delta = chunk.choices[0].delta
+            finish_reason = chunk.choices[0].finish_reason or finish_reason
+            if delta.content:
+                content += delta.content
+                on_text(delta.content)
+            for part in delta.tool_calls or []:
+                _append_part(calls, part.model_dump(exclude_none=True))
+    return _answer(content, [calls[index] for index in sorted(calls)], finish_reason)
 
 
 def _append_part(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:

@@ -13,12 +13,26 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
+def parse_json(text: str) -> Any:
+    """A JSON value; raises ValueError, also for what Python's reader lets pass (NaN) or gives up on (depth)."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
 def parse_arguments(text: str) -> dict[str, Any]:
     """Arguments of a tool call as a dict; raises ValueError where they are not a JSON object."""
     try:
-        arguments = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"tool arguments are not JSON: {error.msg}") from None
+        arguments = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"tool arguments are not JSON: {error}") from None
     if not isinstance(arguments, dict):
         raise ValueError("tool arguments are not a JSON object")
     return arguments
@@ -139,7 +153,7 @@ class Chat(Record):
 class Reject(Record):
     """A record that was put aside, and why."""
 
-    id: str | None
+    id: str | None = None
     reason: str
     detail: str
     file: str
@@ -157,7 +171,7 @@ class Prediction(Record):
     text: str
     calls: list[dict[str, Any]]
     """Parsed calls of the answer, each {name, arguments}."""
-    exact: bool | None
+    exact: bool | None = None
     """Same calls with equal arguments; None where no call was expected."""
 
 

@@ -47,7 +47,8 @@ def read_jsonl(path: Path, model: type[R]) -> Iterator[R]:
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Non-blank lines with their numbers from 1. Only a line feed ends a line: U+2028 may stand inside a string."""
-    with path.open(encoding="utf-8", newline="\n") as file:
+    # Bytes that are not UTF-8 come through as surrogates: one bad line is then that line's error, not the file's.
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield number, line
@@ -98,15 +99,17 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     """A folder that appears under its name only when the block ends well; an older one is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(old)  # removing it in its place would leave half a folder under the name, if we are stopped
         partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_jsonl(path: Path, records: Iterable[Record]) -> int:

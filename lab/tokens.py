@@ -182,8 +182,13 @@ class Renderer:
         assistant header, so no marker of the template has to be known. Raises UntrainableError where the template
         rewrites history, or where a token crosses the border of a span.
         """
-        text = self.render(chat)
-        spans = [self._span(chat, turn, text) for turn in chat.target_indices]
+        from jinja2 import TemplateError
+
+        try:
+            text = self.render(chat)
+            spans = [self._span(chat, turn, text) for turn in chat.target_indices]
+        except TemplateError as error:  # e.g. "This model only supports single tool-calls at once!"
+            raise UntrainableError("template_refuses", str(error)) from None
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         labels = _label(encoded["input_ids"], encoded["offset_mapping"], spans)
         return Tokenized(text, list(encoded["input_ids"]), labels)
@@ -251,7 +256,7 @@ def parse_calls(text: str) -> list[dict[str, Any]]:
     while position >= 0:
         try:
             value, end = decoder.raw_decode(text, position)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # not JSON, a number of thousands of digits, or nested beyond reason
             value, end = None, position + 1
         if isinstance(value, dict) and "name" in value and ("arguments" in value or "parameters" in value):
             calls.append({"name": value["name"], "arguments": value.get("arguments", value.get("parameters"))})

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lab.records import Message, Observation, stable_id
+from lab.records import Message, Observation, parse_json, stable_id
 from lab.store import describe
 
 
@@ -28,11 +28,11 @@ def read_call(text: str, *, session_id: str, line: int, split: str | None = None
     request, response = _part(record, "request"), _part(record, "response")
     identity = stable_id(session_id, str(line))
     return Observation(
-        id=str(record.get("id", identity)),
+        id=_text(record.get("id")) or identity,
         trace_id=session_id,
         session_id=session_id,
-        model=record.get("model") or request.get("model"),
-        start_time=record.get("timestamp"),
+        model=_text(record.get("model") or request.get("model")),
+        start_time=_text(record.get("timestamp")),
         input=_input(request, identity),
         output=_output(response, identity),
         tools=_tools(request),
@@ -43,12 +43,22 @@ def read_call(text: str, *, session_id: str, line: int, split: str | None = None
 
 def _parse(text: str) -> dict[str, Any]:
     try:
-        record = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise Unusable("unparseable_input", f"not JSON: {error.msg} at character {error.pos}") from None
+        text.encode()
+        record = parse_json(text)
+        if "\\ud" in text.lower():  # half a surrogate pair is valid JSON, but no text that can be written again
+            json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Unusable("unparseable_input", "not UTF-8 text") from None
+    except ValueError as error:
+        raise Unusable("unparseable_input", f"not JSON: {error}") from None
     if not isinstance(record, dict):
         raise Unusable("unparseable_input", "the line is not a JSON object")
     return record
+
+
+def _text(value: object) -> str | None:
+    """A value that some agents log as a number, such as a time or an id."""
+    return None if value is None else str(value)
 
 
 def _part(record: dict[str, Any], name: str) -> dict[str, Any]:
@@ -75,7 +85,7 @@ def _input(request: dict[str, Any], identity: str) -> list[Message]:
     system = request.get("system")
     spoken = [_message(message, f"{identity}-{index}") for index, message in enumerate(messages)]
     if system and spoken[0].role != "system":
-        return [Message(role="system", content=str(system)), *spoken]
+        return [_message({"role": "system", "content": system}, identity), *spoken]
     return spoken
 
 
@@ -96,6 +106,8 @@ def _message(value: object, identity: str) -> Message:
     if fields.get("role") == "developer":  # OpenAI's newer name of the system role
         fields["role"] = "system"
     calls = value.get("tool_calls") or _calls_in_content(fields)
+    if not isinstance(calls, list):
+        raise Unusable("unparseable_input", "tool_calls is not a list")
     if calls:
         fields["tool_calls"] = [_call(call, f"call_{identity}_{index}") for index, call in enumerate(calls)]
     try:
@@ -113,8 +125,8 @@ def _calls_in_content(fields: dict[str, Any]) -> list[Any]:
     if fields.get("role") != "assistant" or content is None:
         return []
     try:
-        value = json.loads(content) if isinstance(content, str) and content.lstrip().startswith("[") else content
-    except json.JSONDecodeError:
+        value = parse_json(content) if isinstance(content, str) and content.lstrip().startswith("[") else content
+    except ValueError:
         return []
     if not isinstance(value, list) or not value or not all(_looks_like_call(item) for item in value):
         return []

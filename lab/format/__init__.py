@@ -14,7 +14,7 @@ from typing import Any
 
 from lab.config import Settings
 from lab.errors import LabError
-from lab.records import Chat, Message, Observation, Origin, stable_id
+from lab.records import Chat, Message, Observation, Origin, parse_arguments, stable_id
 from lab.store import Outcome, Step, current, finish, need, read_json, read_jsonl, write_jsonl
 
 Tools = list[dict[str, Any]]
@@ -76,9 +76,9 @@ def _goes_on(earlier: Observation, later: Observation) -> bool:
 
 
 def _said(message: Message) -> dict[str, Any]:
-    """What counts when messages are compared: invented call ids do not."""
-    said = message.model_dump(exclude={"tool_calls", "tool_call_id", "reasoning_content"})
-    return said | {"calls": [call.function for call in message.tool_calls or []]}
+    """What counts when messages are compared: not invented call ids, nor how arguments or no content are written."""
+    calls = [(call.function.name, parse_arguments(call.function.arguments)) for call in message.tool_calls or []]
+    return {"role": message.role, "name": message.name, "content": message.content or None, "calls": calls}
 
 
 def to_chat(group: str, index: int, conversation: list[Observation], catalogue: Tools) -> Chat:

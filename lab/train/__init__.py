@@ -7,6 +7,7 @@ metrics.jsonl. Loss is taken on assistant messages alone; a killed run goes on f
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from trl import SFTTrainer
 
+log = logging.getLogger("lab.train")
+
 
 def run(settings: Settings) -> Outcome:
     """Train, unless the adapter is up to date with dataset, base model and settings."""
@@ -35,6 +38,8 @@ def run(settings: Settings) -> Outcome:
     train_chats, eval_chats = (list(read_jsonl(path, Chat)) for path in data_paths)
     trainer = make_trainer(settings, renderer, to_dataset(train_chats, renderer), to_dataset(eval_chats, renderer))
     checkpoint = last_checkpoint(settings.run_dir / "checkpoints", fingerprint(step, data_paths))
+    if checkpoint:
+        log.info("going on from %s", checkpoint.name)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     outputs = save(trainer, renderer, settings.run_dir)
     shutil.rmtree(settings.run_dir / "checkpoints")
@@ -140,12 +145,10 @@ def fingerprint(step: Step, data_paths: list[Path]) -> dict[str, Any]:
 
 def last_checkpoint(folder: Path, made_from: dict[str, Any]) -> Path | None:
     """The newest whole checkpoint of the same settings and data; those of others are removed."""
-    from transformers.trainer_utils import get_last_checkpoint
-
     note = folder / "made_from.json"
     if note.exists() and read_json(note) == made_from:
-        found = get_last_checkpoint(str(folder))
-        return Path(found) if found else None
+        states = folder.glob("checkpoint-*/trainer_state.json")  # written last: a checkpoint without it is half a one
+        return max((path.parent for path in states), key=lambda path: int(path.name.split("-")[1]), default=None)
     shutil.rmtree(folder, ignore_errors=True)
     write_json(note, made_from)
     return None
