@@ -94,7 +94,7 @@ COMMANDS = {
         "serve a GGUF behind an OpenAI-compatible endpoint", "lab.serve:run", ("data", "training", "serve")
     ),
     "chat": Command("talk to the served model", "lab.serve.chat:run", ("data", "training", "serve", "chat")),
-    "report": Command("figures of a run -> reports/NAME/index.html", "lab.report:run", ("data", "training")),
+    "report": Command("figures of a run -> reports/NAME/index.html", "lab.report:run", ("model", "data", "training")),
 }
 
 STAGES_BEFORE = {
@@ -146,13 +146,13 @@ def _stop(received: list[int], number: int, _frame: FrameType | None) -> None:
 
 def run_command(name: str, flags: Sequence[str], before: Sequence[str] = ()) -> int:
     """Parse flags, load settings, run the stage (and those before it), print a summary line each."""
-    from lab import config
+    from lab import config, variables
 
     command = COMMANDS[name]
     settings = config.load(parse_flags(name, flags))
     logging.basicConfig(level=settings.log_level, format="%(name)s: %(message)s", stream=sys.stderr)
     quiet_libraries(settings.log_level)
-    for warning in config.unknown_variables():
+    for warning in variables.unknown_variables(config.environment()):
         log.warning("%s", warning)
     if command.without_torch:
         hide_torch()

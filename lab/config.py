@@ -6,7 +6,6 @@ This is the only module that reads the environment. Paths are relative to the da
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -23,15 +22,6 @@ from lab.errors import UsageError
 PREFIX = "LLM_"
 ENV_FILE_VARIABLE = "LLM_ENV_FILE"  # names another file than .env; empty: none is read
 TINY = "tiny"
-
-VENDOR_VARIABLES = {
-    "LANGFUSE_PUBLIC_KEY": "traces from Langfuse",
-    "LANGFUSE_SECRET_KEY": "traces from Langfuse",
-    "LANGSMITH_API_KEY": "traces from LangSmith",
-    "OPENAI_API_KEY": "models behind a hosted OpenAI-compatible endpoint",
-    "HF_TOKEN": "gated models of the Hugging Face Hub",
-    "WANDB_API_KEY": "training curves on Weights & Biases",
-}
 
 
 def _split(value: object) -> object:
@@ -349,36 +339,7 @@ def groups() -> dict[str, type[Group]]:
     return {name: group for name, group in annotations.items() if isinstance(group, type) and issubclass(group, Group)}
 
 
-def known_variables() -> dict[str, FieldInfo]:
-    """Every `LLM_` variable with its field."""
-    top = {variable_name([name]): field for name, field in Tree.model_fields.items()}
-    nested = {
-        variable_name([group, name]): field
-        for group, model in groups().items()
-        for name, field in model.model_fields.items()
-    }
-    return top | nested
-
-
-def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
-    """One warning a `LLM_` variable of the environment or `.env` that no setting reads, with the nearest known name."""
-    given = [*_dotenv(), *os.environ] if environment is None else list(environment)
-    known = [*known_variables(), ENV_FILE_VARIABLE]
-    strangers = sorted({name for name in given if name.startswith(PREFIX) and name.upper() not in known})
-    return [f"{name} is not a setting; {_nearest(name, known)}" for name in strangers]
-
-
-def _dotenv() -> dict[str, str | None]:
+def environment() -> dict[str, str | None]:
+    """What the process was given: `.env` below the environment itself."""
     path = env_file()
-    return dotenv_values(path) if path else {}
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    matches = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.5)
-    return f"did you mean {matches[0]}?" if matches else "docs/configuration.md lists them all"
-
-
-def set_vendor_keys() -> dict[str, bool]:
-    """Which of the vendors' own variables are set, in the environment or `.env`; never their values."""
-    given = {**_dotenv(), **os.environ}
-    return {name: bool(given.get(name)) for name in VENDOR_VARIABLES}
+    return {**(dotenv_values(path) if path else {}), **os.environ}

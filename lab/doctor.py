@@ -13,7 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import config
+from lab import config, variables
 from lab.config import Settings
 
 
@@ -123,8 +123,8 @@ def embedded_server() -> Finding:
 def keys() -> list[Finding]:
     """The vendors' variables: set or not, without a value."""
     return [
-        Finding(name, "set" if is_set else "not set", "" if is_set else config.VENDOR_VARIABLES[name])
-        for name, is_set in config.set_vendor_keys().items()
+        Finding(name, "set" if is_set else "not set", "" if is_set else variables.VENDOR_VARIABLES[name])
+        for name, is_set in variables.set_vendor_keys(config.environment()).items()
     ]
 
 

@@ -52,11 +52,11 @@ def load_base(settings: Settings) -> PreTrainedModel:
 
 def quiet_loading() -> None:
     """No bar for reading weights from disk, which takes a moment; downloads from the Hub keep theirs."""
-    import huggingface_hub.utils
     import transformers.utils.logging
+    from huggingface_hub.utils.tqdm import enable_progress_bars
 
     transformers.utils.logging.disable_progress_bar()
-    huggingface_hub.utils.enable_progress_bars()
+    enable_progress_bars()
 
 
 def device_map(name: str) -> str:

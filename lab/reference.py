@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from lab import config
+from lab import config, variables
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +32,7 @@ def env_example() -> str:
         for name, field in fields(model):
             lines += [f"# {sentence(field)}", f"# {config.variable_name([*location, name])}={shown(field)}", ""]
     lines += ["# --- the vendors' own names ---", ""]
-    for variable, purpose in config.VENDOR_VARIABLES.items():
+    for variable, purpose in variables.VENDOR_VARIABLES.items():
         lines += [f"# Key for {purpose}.", f"# {variable}=", ""]
     return "\n".join(lines)
 
@@ -56,7 +56,7 @@ def configuration_page() -> str:
             lines.append(f"| {names} | {default}{recipe(place)} | {sentence(field)} |")
         lines.append("")
     lines += ["## The vendors' own names", "", "| variable | what for |", "| --- | --- |"]
-    lines += [f"| `{variable}` | {purpose} |" for variable, purpose in config.VENDOR_VARIABLES.items()]
+    lines += [f"| `{variable}` | {purpose} |" for variable, purpose in variables.VENDOR_VARIABLES.items()]
     return "\n".join([*lines, ""])
 
 

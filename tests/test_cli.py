@@ -1,25 +1,24 @@
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lab import cli, config
-from lab.errors import LabError, UsageError
+from lab import cli, config, variables
 from tests import world
 
 ANSWERING = sorted(cli.COMMANDS)
 
 
 @pytest.fixture(autouse=True)
-def _signals_as_before() -> object:
+def _signals_as_before() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -50,7 +49,7 @@ def test_help_of_a_command_shows_each_flag_with_variable_sentence_and_default(
     places = [["log_level"], ["force"]]
     places += [[group, field] for group in cli.COMMANDS[name].groups for field in config.groups()[group].model_fields]
     for place in places:
-        field = config.known_variables()[config.variable_name(place)]
+        field = variables.known_variables()[config.variable_name(place)]
         assert f"{config.flag_name(place)}" in shown
         assert config.variable_name(place) in shown
         assert " ".join((field.description or "").split()) in " ".join(shown.split())
@@ -67,7 +66,7 @@ def test_help_is_answered_before_settings_are_checked(tmp_path: Path) -> None:
 
 
 def test_a_flag_is_a_view_of_a_setting() -> None:
-    flags = ["--lora.lora-alpha", "8", "--training.bf16", "false", "--data.train-files=a,b", "--log-level=DEBUG"]
+    flags = ["--lora.lora-alpha", "8", "--no-training.bf16", "--data.train-files=a,b", "--log-level=DEBUG"]
     settings = config.load(cli.parse_flags("train", flags))
     assert settings.lora.lora_alpha == 8
     assert settings.training.bf16 is False
@@ -147,12 +146,6 @@ def test_a_bad_variable_ends_with_2(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_each_kind_of_error_has_its_own_exit_code() -> None:
-    from lab.errors import GateError
-
-    assert [kind.exit_code for kind in (LabError, UsageError, GateError)] == [1, 2, 3]
-
-
 def test_an_unknown_variable_is_warned_about_and_the_stage_goes_on(volume: Path, tmp_path: Path) -> None:
     done = world.run_lab("extract", cwd=tmp_path, LLM_DATA__TRAIN_FILE="x")
     assert done.returncode == 0
@@ -185,11 +178,6 @@ def test_the_data_stages_run_in_this_process_too(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_stage_leaves_nothing_half_written(volume: Path, tmp_path: Path, number: int, code: int) -> None:
     sessions = volume / "samples" / "sessions"
-    os.mkfifo(sessions / "agent-session-zzz.jsonl")  # the stage waits here for a line that never comes
-    (volume / "pipes").mkdir()
-    done = world.run_lab("extract", cwd=tmp_path)
-    assert done.returncode == 0  # a pipe is no file: it is not even opened
-    shutil.rmtree(volume / "raw")
     for copy in range(40):
         log = sessions / f"agent-session-big-{copy}.jsonl"
         log.write_text("".join(f"{line}\n" for line in world.session_lines(copy)) * 1000, encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import config, reference
+from lab import config, reference, variables
 from lab.config import UsageError
 from tests.world import ROOT
 
@@ -131,22 +131,22 @@ def test_unknown_variables_are_named_with_the_nearest_known_one(dotenv: Path, mo
     dotenv.write_text("LLM_LORA__RR=1\nOTHER=2\n")
     monkeypatch.setenv("LLM_TRAINING__EPOCHS", "1")
     monkeypatch.setenv("LLM_LORA__R", "1")
-    warnings = config.unknown_variables()
+    warnings = variables.unknown_variables(config.environment())
     assert warnings[0] == "LLM_LORA__RR is not a setting; did you mean LLM_LORA__R?"
     assert warnings[1].startswith("LLM_TRAINING__EPOCHS is not a setting; did you mean LLM_TRAINING__")
     assert len(warnings) == 2
-    assert config.unknown_variables({"LLM_ZZZZZZZZZZZZZZZ": "1", "LLM_ENV_FILE": "", "llm_lora__r": "1"}) == [
+    assert variables.unknown_variables({"LLM_ZZZZZZZZZZZZZZZ": "1", "LLM_ENV_FILE": "", "llm_lora__r": "1"}) == [
         "LLM_ZZZZZZZZZZZZZZZ is not a setting; docs/configuration.md lists them all"
     ]
 
 
 @pytest.mark.parametrize("variable", SEED_VARIABLES)
 def test_every_variable_of_the_seeds_is_a_setting(variable: str) -> None:
-    assert variable in config.known_variables()
+    assert variable in variables.known_variables()
 
 
 def test_every_setting_has_a_sentence_and_a_valid_default() -> None:
-    for variable, field in config.known_variables().items():
+    for variable, field in variables.known_variables().items():
         assert field.description, variable
         assert field.description.strip().endswith("."), variable
     config.Settings(_env_file=None)
@@ -168,9 +168,9 @@ def test_vendor_keys_are_reported_as_set_or_not_without_their_values(
 ) -> None:
     dotenv.write_text("HF_TOKEN=hf_hidden\n")
     monkeypatch.setenv("LANGSMITH_API_KEY", "ls-hidden")
-    keys = config.set_vendor_keys()
+    keys = variables.set_vendor_keys(config.environment())
     assert {name for name, is_set in keys.items() if is_set} == {"HF_TOKEN", "LANGSMITH_API_KEY"}
-    assert set(keys) == set(config.VENDOR_VARIABLES)
+    assert set(keys) == set(variables.VENDOR_VARIABLES)
     assert "hidden" not in json.dumps(keys)
 
 

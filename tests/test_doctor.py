@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import json
 import platform
 from pathlib import Path
 
 import pytest
 
-from lab import config, doctor
+from lab import config, doctor, variables
 from tests import world
-from tests.loopback import loopback
+from tests.loopback import as_json, loopback
 
 
 def findings(settings: config.Settings) -> dict[str, doctor.Finding]:
@@ -26,7 +25,7 @@ def test_everything_that_decides_what_works_is_named(settings: config.Settings) 
     found = findings(settings)
     assert found["Python"].found == platform.python_version()
     assert {"processor", "disk", "NVIDIA GPU", "PyTorch", "Docker engine", "C++ compiler", "llama.cpp"} <= set(found)
-    assert {"Ollama", "embedded server", *config.VENDOR_VARIABLES} <= set(found)
+    assert {"Ollama", "embedded server", *variables.VENDOR_VARIABLES} <= set(found)
 
 
 def test_what_is_missing_says_what_it_switches_off(
@@ -40,8 +39,6 @@ def test_what_is_missing_says_what_it_switches_off(
 
 
 def test_a_server_that_answers_is_ollama(tmp_path: Path) -> None:
-    from tests.loopback import as_json
-
     with loopback(lambda _: as_json({"version": "0.9.9"})) as server:
         host = server.url.removesuffix("/v1")
         found = doctor.ollama(world.settings_on(tmp_path, serve={"ollama_host": host}))
@@ -75,7 +72,7 @@ def test_keys_are_named_and_never_shown(
     assert "│ set " in line
     [line] = [line for line in shown.splitlines() if "HF_TOKEN" in line]
     assert "not set" in line
-    assert config.VENDOR_VARIABLES["HF_TOKEN"] in line
+    assert variables.VENDOR_VARIABLES["HF_TOKEN"] in line
 
 
 def test_the_first_line_of_a_program_is_its_answer(tmp_path: Path) -> None:
@@ -83,7 +80,3 @@ def test_the_first_line_of_a_program_is_its_answer(tmp_path: Path) -> None:
     assert doctor.first_line("printf", "") == ""
     assert doctor.first_line("false") == ""
     assert doctor.first_line(str(tmp_path / "no-such-program")) == ""
-
-
-def test_a_finding_is_a_plain_value() -> None:
-    assert json.dumps(vars(doctor.Finding("a", "b"))) == '{"name": "a", "found": "b", "without_it": ""}'

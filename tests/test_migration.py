@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import cli, config, reference
+from lab import cli, config, reference, variables
 from lab.errors import UsageError
 from lab.records import Chat, Observation, Prediction, Record, Reject
 
@@ -89,7 +89,7 @@ def missing(name: str) -> str:
     if words[0] == "python":
         return missing_script(words[1], words[2:])
     if name.startswith(config.PREFIX):
-        known = {*config.known_variables(), config.ENV_FILE_VARIABLE}
+        known = {*variables.known_variables(), config.ENV_FILE_VARIABLE}
         return "" if name.split("=")[0] in known else "no setting has this name"
     return "" if (ROOT / name).exists() else "no such file"
 
@@ -176,7 +176,7 @@ def test_everything_that_a_document_names_has_a_row(heading: str) -> None:
 @pytest.mark.parametrize("row", VALUE_ROWS, ids=lambda row: row[0])
 def test_the_values_that_were_chosen_are_the_defaults(row: Row) -> None:
     variable, value = row[2].strip("`").split("=")
-    assert reference.shown(config.known_variables()[variable]) == value
+    assert reference.shown(variables.known_variables()[variable]) == value
 
 
 # --- the data formats ------------------------------------------------------------------------------------------------
@@ -267,6 +267,6 @@ def test_every_message_of_ours_in_troubleshooting_is_in_the_code(message: str) -
 @pytest.mark.parametrize("page", ["migration.md", "data-formats.md", "troubleshooting.md"])
 def test_every_variable_that_a_page_names_is_a_setting(page: str) -> None:
     groups = {config.variable_name([group]) for group in config.groups()}
-    known = {*config.known_variables(), *groups, config.ENV_FILE_VARIABLE}
+    known = {*variables.known_variables(), *groups, config.ENV_FILE_VARIABLE}
     named = re.findall(r"\bLLM_[A-Z_]*[A-Z]\b", (DOCS / page).read_text(encoding="utf-8"))
     assert set(named) - known == set()

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from lab import config, reference
+from lab import reference, variables
 
 
 def test_every_variable_stands_in_both_pages_with_its_default() -> None:
     example, page = reference.env_example(), reference.configuration_page()
-    for variable in config.known_variables():
+    for variable in variables.known_variables():
         assert f"\n# {variable}=" in example
         assert f"| `{variable}` | `--" in page
     assert "# LLM_DATA__INJECT_TOOL_CATALOG=true\n" in example
@@ -18,13 +18,13 @@ def test_the_page_shows_what_the_tiny_recipe_changes() -> None:
 
 
 def test_vendor_variables_are_named_in_both_pages() -> None:
-    for variable in config.VENDOR_VARIABLES:
+    for variable in variables.VENDOR_VARIABLES:
         assert f"# {variable}=\n" in reference.env_example()
         assert f"| `{variable}` |" in reference.configuration_page()
 
 
 def test_a_default_is_shown_as_it_would_stand_in_the_environment_file() -> None:
-    fields = config.known_variables()
+    fields = variables.known_variables()
     assert reference.shown(fields["LLM_LORA__TARGET_MODULES"]) == "all-linear"
     assert reference.shown(fields["LLM_MODEL__REVISION"]) == ""
     assert reference.shown(fields["LLM_FORCE"]) == "false"

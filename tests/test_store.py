@@ -41,9 +41,14 @@ def test_a_file_appears_only_when_its_block_ended_well(tmp_path: Path) -> None:
 def test_a_file_stays_as_it_was_when_its_block_fails(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
-    with pytest.raises(error), atomic_file(path, "wb") as file:
-        file.write(b"new, but only ha")
-        raise error
+
+    def fail_half_way() -> None:
+        with atomic_file(path, "wb") as file:
+            file.write(b"new, but only ha")
+            raise error
+
+    with pytest.raises(error):
+        fail_half_way()
     assert path.read_bytes() == b"old"
     assert files_below(tmp_path) == ["a.bin"]
 
@@ -62,9 +67,14 @@ def test_a_folder_stays_as_it_was_when_its_block_fails(tmp_path: Path) -> None:
     path = tmp_path / "model"
     path.mkdir()
     (path / "old.txt").touch()
-    with pytest.raises(Interrupted), atomic_dir(path) as folder:
-        (folder / "half.txt").touch()
-        raise Interrupted
+
+    def fail_half_way() -> None:
+        with atomic_dir(path) as folder:
+            (folder / "half.txt").touch()
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fail_half_way()
     assert files_below(tmp_path) == ["model", "model/old.txt"]
 
 

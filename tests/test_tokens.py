@@ -230,7 +230,7 @@ def test_a_token_across_the_border_of_a_turn_is_refused(make_renderer: Any) -> N
 
 
 def test_a_folder_without_a_tokenizer_names_the_setting(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="no tokenizer can be loaded.*check LLM_MODEL__BASE_MODEL"):
+    with pytest.raises(LabError, match=r"no tokenizer can be loaded.*check LLM_MODEL__BASE_MODEL"):
         load_tokenizer(str(tmp_path))
 
 

@@ -1,5 +1,5 @@
 """Reads the tables beside it (sample_*.py).
-Writes the tool catalogue, the agent sessions, the Langfuse and LangSmith exports and the pretraining text, the same each time.
+Writes the tool catalogue, sessions, Langfuse and LangSmith exports and pretraining text, the same each time.
 Why: the demo needs traces of a known agent, and a sample that is made by a script can be read, checked and changed.
 """
 
@@ -9,12 +9,16 @@ from pathlib import Path
 from random import Random
 
 from sample_pretrain import build_pretrain
+from sample_services import build_exports
 from sample_sessions import CATALOGUE, build_sessions
+from sample_values import compact
 
 SEED = 20
-NUM_SESSIONS = 640
+NUM_SESSIONS = 600
 NUM_BROKEN_LINES = 16
-NUM_PRETRAIN_CHATS = 1200
+EXPORTED_SESSIONS = slice(20, 30)
+"""Ten sessions without broken lines that are exported from the trace services too."""
+NUM_PRETRAIN_CHATS = 750
 NUM_PRETRAIN_TEXTS = 100
 
 
@@ -39,6 +43,10 @@ def write_samples(data_dir: Path) -> None:
     sessions = build_sessions(Random(SEED), NUM_SESSIONS, NUM_BROKEN_LINES)
     for number, lines in enumerate(sessions, start=1):
         write_lines(sessions_dir / f"agent-session-{number:04d}.jsonl", lines)
+    exported = [[json.loads(line) for line in lines] for lines in sessions[EXPORTED_SESSIONS]]
+    observations, runs = build_exports(exported, SEED + 2)
+    write_lines(samples_dir / "langfuse" / "observations.jsonl", [compact(observation) for observation in observations])
+    write_lines(samples_dir / "langsmith" / "runs.jsonl", [compact(run) for run in runs])
     pretrain = build_pretrain(Random(SEED + 1), NUM_PRETRAIN_CHATS, NUM_PRETRAIN_TEXTS, CATALOGUE)
     write_lines(samples_dir / "pretrain.jsonl", pretrain)
 

@@ -1,5 +1,5 @@
 """Reads nothing but the shared value words.
-Writes nothing: builds the text on which the tiny base model is pretrained, the town of Veldhaven (invented) and its tools.
+Writes nothing: builds the tiny base model's pretraining text, the town of Veldhaven (invented) and its tools.
 Why: the base must know what a tool call is and how to copy an argument, yet none of the tools that the sessions call.
 """
 
@@ -30,7 +30,12 @@ TOWN_TOOLS: tuple[tuple[str, str, dict[str, str], tuple[str, ...]], ...] = (
         {"reader": "person", "shelf": "order"},
         ("{reader} borrows the book at {shelf}.", "Lend {shelf} to {reader}."),
     ),
-    ("book_place", "place of a book", {"shelf": "invoice"}, ("I look for the book {shelf}.", "Which floor has {shelf}?")),
+    (
+        "book_place",
+        "place of a book",
+        {"shelf": "invoice"},
+        ("I look for the book {shelf}.", "Which floor has {shelf}?"),
+    ),
     (
         "garden_plant",
         "plant flowers",
@@ -91,7 +96,12 @@ TOWN_TOOLS: tuple[tuple[str, str, dict[str, str], tuple[str, ...]], ...] = (
         {"club": "city", "weekday": "day"},
         ("The club of {club} wants the hall on {weekday}.", "Hall for the club of {club}, {weekday}."),
     ),
-    ("letter_find", "find a letter", {"letter": "parcel"}, ("Did the letter {letter} come?", "I miss letter {letter}.")),
+    (
+        "letter_find",
+        "find a letter",
+        {"letter": "parcel"},
+        ("Did the letter {letter} come?", "I miss letter {letter}."),
+    ),
     (
         "letter_send",
         "send a letter",
@@ -131,21 +141,27 @@ TOWN_TEXTS = (
     "On {d} the ferry to {c} was late. {a} waited with {b} for {n} hours.",
     "{a} has {p} in {x}. {b} paid {n} coins for it in {c}.",
     "From {m} on {a} lives in {c}. {b} stays in the town until {m}.",
+    "There are {n} boats ready in {c}. Order of {a}: packed, painted, shipped, cancelled, booked, reserved, open.",
+    "The bill of {b} is over {n} euros. The van brings {p} to {c} on {d}, our dealer now lives there.",
+    "How can I help? In which town? On which day? For which reason? Which number? How many euros? You are welcome.",
+    "I cannot give out what we know about people, only look after orders, parts, repairs and bills.",
     "The boat {s} in {x} came from {c} on {d} with {n} people, {a} among them.",
 )
 
 
 def town_call(name: str, arguments: dict[str, Value], rng: Random) -> dict[str, object]:
     function = {"name": name, "arguments": json.dumps(arguments)}
-    return {"id": f"call_{rng.getrandbits(16):04x}", "type": "function", "function": function}
+    return {"id": f"{rng.getrandbits(16):04x}", "type": "function", "function": function}
 
 
 def town_step(chosen: list[int], rng: Random) -> list[dict[str, object]]:
     """A request, its one or two calls, their results and the answer."""
     num_calls = rng.choice((1, 1, 1, 2))
     texts, calls, results = [], [], []
+    one_tool = rng.choice((rng.choice(chosen), None))
     for _ in range(num_calls):
-        name, _description, parameters, requests = TOWN_TOOLS[rng.choice(chosen)]
+        place = rng.choice(chosen) if one_tool is None else one_tool
+        name, _description, parameters, requests = TOWN_TOOLS[place]
         arguments = {key: pick(kind, rng) for key, kind in parameters.items()}
         texts.append(rng.choice(requests).format(**arguments))
         calls.append(town_call(name, arguments, rng))
@@ -179,7 +195,20 @@ def build_town_text(rng: Random) -> dict[str, object]:
     return {"text": " ".join(text.format(**words) for text in rng.sample(TOWN_TEXTS, 3))}
 
 
-LIST_KINDS = ("order", "invoice", "parcel", "person", "city", "model", "part", "day", "month", "colour", "count", "amount")
+LIST_KINDS = (
+    "order",
+    "invoice",
+    "parcel",
+    "person",
+    "city",
+    "model",
+    "part",
+    "day",
+    "month",
+    "colour",
+    "count",
+    "amount",
+)
 
 
 def build_echo_chat(rng: Random, names: list[str]) -> dict[str, object]:
@@ -193,10 +222,13 @@ def build_echo_chat(rng: Random, names: list[str]) -> dict[str, object]:
 
 
 def names_in(tools: list[dict[str, Any]]) -> list[str]:
-    """The names of tools and of their parameters, each once."""
-    functions = [tool["function"] for tool in tools]
-    names = {function["name"] for function in functions}
-    return sorted(names.union(*(function["parameters"]["properties"] for function in functions)))
+    """The names of tools and of their parameters, and the values of enums, each once."""
+    names: set[str] = set()
+    for tool in tools:
+        properties = tool["function"]["parameters"]["properties"]
+        names.update((tool["function"]["name"], *properties))
+        names.update(value for schema in properties.values() for value in schema.get("enum", ()))
+    return sorted(names)
 
 
 def build_pretrain(rng: Random, num_chats: int, num_texts: int, catalogue: list[dict[str, Any]]) -> list[str]:

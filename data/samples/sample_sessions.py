@@ -111,7 +111,7 @@ def build_session(rng: Random, *, with_tools: bool = True) -> list[Record]:
     chosen = rng.sample(TOOLS, rng.choice((2, 3, 3, 4)))
     tools = [CATALOGUE[TOOLS.index(tool)] for tool in chosen] if with_tools else None
     session = Session(rng, rng.choice((*SYSTEM_PROMPTS, *SYSTEM_PROMPTS, None)), tools)
-    for _ in range(rng.choice((1, 1, 2, 2, 2, 3))):
+    for _ in range(rng.choice((1, 2, 2, 2, 2, 2, 2, 3))):
         step = rng.choice(STEPS)
         if step == "plain":
             ask_plain(session)

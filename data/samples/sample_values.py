@@ -7,19 +7,27 @@ import json
 from collections.abc import Callable
 from random import Random
 
-PEOPLE = (
+
+def listed(text: str) -> list[str]:
+    """The words of a table's line."""
+    return text.split()
+
+
+PEOPLE = listed(
     "Ada Bruno Carla Dario Edda Fabio Greta Hugo Ines Jonas Klara Leo Mara Nils Olga Pavel Rosa Sven Tilda Ugo "
     "Vera Wim Yara Zeno Alma Boris Celia Dora Emil Frida"
-).split()
-CITIES = (
+)
+CITIES = listed(
     "Lyon Turin Porto Ghent Bergen Malmo Krakow Basel Seville Utrecht Dublin Vienna Tampere Leipzig Nantes Bilbao "
     "Tartu Graz Cork Aarhus Bologna Riga Split Brno"
-).split()
-MODELS = "Heron Kestrel Wren Plover Osprey Linnet Siskin Curlew Dipper Merlin".split()
-PARTS = "Lumen Grippo Torsion Velox Nabla Cresto Pivot Stella Fulcra Ridge Quill Bruma Optima Sella Tempo Zephyr".split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday".split()
-MONTHS = "January March April May June July August October".split()
-COLOURS = "Coral Moss Slate Amber Cobalt Ivory Plum Teal".split()
+)
+MODELS = listed("Heron Kestrel Wren Plover Osprey Linnet Siskin Curlew Dipper Merlin")
+PARTS = listed(
+    "Lumen Grippo Torsion Velox Nabla Cresto Pivot Stella Fulcra Ridge Quill Bruma Optima Sella Tempo Zephyr"
+)
+DAYS = listed("Monday Tuesday Wednesday Thursday Friday Saturday")
+MONTHS = listed("January March April May June July August October")
+COLOURS = listed("Coral Moss Slate Amber Cobalt Ivory Plum Teal")
 
 Value = str | int
 Pick = Callable[[Random], Value]

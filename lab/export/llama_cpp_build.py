@@ -7,7 +7,9 @@ into the cache. The package itself is never installed: it is the one place where
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -30,7 +32,7 @@ KEPT = ("convert_hf_to_gguf.py", "conversion", "gguf-py", "LICENSE")
 OPTIONS = {
     "CMAKE_BUILD_TYPE": "Release",
     # Chat parsing and model graphs are what is slow to compile, and C++; what quantizing spends its time in is C and
-    # keeps -O3. Measured: docs/benchmarks.md.
+    # keeps -O3. Measured: docs/decisions.md.
     "CMAKE_CXX_FLAGS_RELEASE": "-O1 -DNDEBUG",
     "CMAKE_C_FLAGS_RELEASE": "-O3 -DNDEBUG",
     "BUILD_SHARED_LIBS": "OFF",
@@ -70,7 +72,8 @@ def read_pin(lock_path: Path = LOCK_PATH) -> Pin:
 
 def built_dir(pin: Pin, cache_dir: Path) -> Path:
     """Where the finished build lies. The recipe is part of its name: another recipe is another build."""
-    return cache_dir / f"llama.cpp-{pin.version}-{pin.hashes[0][:12]}"
+    recipe = hashlib.sha256(json.dumps([pin.hashes, OPTIONS, TARGETS, KEPT]).encode()).hexdigest()
+    return cache_dir / f"llama.cpp-{pin.version}-{recipe[:12]}"
 
 
 def build(pin: Pin, cache_dir: Path) -> Path:

@@ -26,7 +26,8 @@ def run(settings: Settings) -> Outcome:
     started = time.time()
     train_files = find_files(settings.data.data_dir, settings.data.train_files)
     eval_files = find_files(settings.data.data_dir, settings.data.eval_files)
-    files = dict.fromkeys(train_files, "train" if eval_files else None) | dict.fromkeys(eval_files, "eval")
+    side = "train" if eval_files else None
+    files: dict[Path, str | None] = {**dict.fromkeys(train_files, side), **dict.fromkeys(eval_files, "eval")}
     out_dir = settings.path("raw/sessions")
     step = Step(
         "extract", out_dir / "manifest.json", list(files), {"eval_files": sorted(map(str, eval_files))}, ("extract",)

@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from lab.records import Message, Observation, parse_json, stable_id
 from lab.store import describe
 
+KEPT_KEYS = ("role", "content", "reasoning_content", "tool_call_id", "name")
+
 
 class Unusable(ValueError):
     """This line cannot be trained on; `reason` is the word in the rejects file."""
@@ -102,7 +104,7 @@ def _message(value: object, identity: str) -> Message:
     """A logged message in OpenAI's form; `identity` names calls that came without an id."""
     if not isinstance(value, dict):
         raise Unusable("unparseable_input", "a message is not an object")
-    fields = {key: value[key] for key in ("role", "content", "tool_call_id", "name") if value.get(key) is not None}
+    fields = {key: value[key] for key in KEPT_KEYS if value.get(key) is not None}
     if fields.get("role") == "developer":  # OpenAI's newer name of the system role
         fields["role"] = "system"
     calls = value.get("tool_calls") or _calls_in_content(fields)

@@ -82,7 +82,7 @@ def _said(message: Message) -> dict[str, Any]:
 
 
 def to_chat(group: str, index: int, conversation: list[Observation], catalogue: Tools) -> Chat:
-    """The last call's history and answer as one conversation; tools that were not logged come from the catalogue."""
+    """The last call's history and answer as one conversation; tools that no call logged come from the catalogue."""
     last = conversation[-1]
     origin = Origin(
         source=last.source,
@@ -91,5 +91,5 @@ def to_chat(group: str, index: int, conversation: list[Observation], catalogue: 
         group=group,
         split=last.metadata.get("split"),
     )
-    tools = catalogue if last.tools is None else last.tools
+    tools = next((call.tools for call in reversed(conversation) if call.tools is not None), catalogue)
     return Chat(id=stable_id(group, str(index)), messages=[*last.input, last.output], tools=tools, origin=origin)

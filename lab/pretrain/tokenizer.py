@@ -26,15 +26,15 @@ _WORD = re.compile(r" [a-z]+|[A-Za-z]+|[0-9]+|[^A-Za-z0-9 ]+")
 
 
 def train_tokenizer(
-    pretrain_path: Path, session_paths: Iterable[Path], tokenizer_dir: Path, *, vocab_size: int = 1280
+    pretrain_path: Path, session_paths: Iterable[Path], tokenizer_dir: Path, *, vocab_size: int = 1536
 ) -> None:
     """Trains a SentencePiece BPE vocabulary and saves it in the forms that Transformers and llama.cpp read.
 
     The assistant's turns of the sessions are left out: they are what the model is later tuned and judged on.
     """
-    sentences = [*pretrain_sentences(pretrain_path), *session_sentences(session_paths)]
+    sentences = [*pretrain_sentences(pretrain_path), *session_sentences(session_paths), *number_sentences()]
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(  # type: ignore[attr-defined]
+    sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
         model_writer=model,
         model_type="bpe",
@@ -79,6 +79,12 @@ def session_sentences(paths: Iterable[Path]) -> Iterator[str]:
         yield from _text_sentences(request["system"] or "")
         yield from _schema_sentences(request["tools"] or [])
         yield from _message_sentences(request["messages"], with_assistant=False)
+
+
+def number_sentences(num_repeats: int = 100) -> Iterator[str]:
+    """Numbers often enough that each below 100 is one token: two digits of one number are easily mixed up."""
+    for number in range(10, 100):
+        yield from [str(number)] * num_repeats
 
 
 def _read_rows(path: Path, *, skip_broken: bool = False) -> Iterator[dict[str, Any]]:
@@ -129,7 +135,7 @@ def save_tokenizer(sentencepiece_model: bytes, tokenizer_dir: Path) -> None:
     """Writes the vocabulary in both forms, with the configuration that both sides read."""
     tokenizer_dir.mkdir(parents=True, exist_ok=True)
     (tokenizer_dir / "tokenizer.model").write_bytes(sentencepiece_model)
-    processor = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model)  # type: ignore[call-arg]
+    processor = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model)
     tokenizer = fast_tokenizer(processor)
     tokenizer.save(str(tokenizer_dir / "tokenizer.json"))
     (tokenizer_dir / "chat_template.jinja").write_text(TEMPLATE_PATH.read_text(encoding="utf-8"), encoding="utf-8")

@@ -42,7 +42,9 @@ def serving(
         server = xllamacpp.Server(params)
     except RuntimeError as error:
         raise LabError(
-            f"llama.cpp cannot load it: {error}", where=str(gguf_path), mend="`make quantize LLM_FORCE=true` writes it again"
+            f"llama.cpp cannot load it: {error}",
+            where=str(gguf_path),
+            mend="`make quantize LLM_FORCE=true` writes it again",
         ) from None
     yield f"{server.listening_address}/v1"
     del server  # its destructor stops the threads and closes the port

@@ -116,7 +116,7 @@ def test_the_repository_pins_one_source_package() -> None:
 
 def test_a_lock_without_the_category_says_what_writes_it(tmp_path: Path) -> None:
     (tmp_path / "Pipfile.lock").write_text(json.dumps({"default": {}}))
-    with pytest.raises(LabError, match="category llama-cpp; `pipenv lock`"):
+    with pytest.raises(LabError, match="category llama-cpp; `make lock`"):
         llama_cpp_build.read_pin(tmp_path / "Pipfile.lock")
 
 
@@ -124,7 +124,7 @@ def test_a_lock_without_the_category_says_what_writes_it(tmp_path: Path) -> None
 def test_a_build_keeps_the_tools_the_converter_and_the_licence(tmp_path: Path, pin: Pin) -> None:
     (tmp_path / "cache" / ".building-killed").mkdir(parents=True)
     folder = llama_cpp_build.build(pin, tmp_path / "cache")
-    assert folder.name == f"llama.cpp-9.9.9-{pin.hashes[0][:12]}"
+    assert folder == llama_cpp_build.built_dir(pin, tmp_path / "cache")
     assert sorted(path.name for path in folder.iterdir()) == sorted(["bin", *llama_cpp_build.KEPT])
     assert subprocess.run([folder / "bin" / "llama-quantize"]).returncode == 0
     assert [path.name for path in (tmp_path / "cache").glob(".building*")] == []

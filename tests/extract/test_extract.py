@@ -215,3 +215,8 @@ def test_a_pattern_may_be_absolute_and_files_are_found_once(volume: Path, tmp_pa
 def test_a_pattern_without_a_match_is_an_error_that_names_the_variable(volume: Path, pattern: str) -> None:
     with pytest.raises(LabError, match=r"no file matches '.*nothing.*; set LLM_DATA__TRAIN_FILES"):
         extract.find_files(volume, [pattern])
+
+
+def test_reasoning_is_kept_apart_from_the_answer() -> None:
+    output = read(line(response={"content": "4", "reasoning_content": "two and two"})).output
+    assert (output.content, output.reasoning_content) == ("4", "two and two")

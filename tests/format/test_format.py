@@ -133,3 +133,10 @@ def test_no_catalogue_is_an_empty_one(tmp_path: Path) -> None:
 def test_missing_observations_name_the_command_that_writes_them(make_settings: Callable[..., Settings]) -> None:
     with pytest.raises(LabError, match="`make extract` writes it"):
         folding.run(make_settings())
+
+
+def test_tools_that_an_earlier_call_logged_win_over_the_catalogue() -> None:
+    asked, first = user("a"), says("b")
+    observations = [call([asked], first, [world.ORDER], 1), call([asked, first, user("c")], says("d"), None, 2)]
+    [chat] = folding.fold_sessions(observations, world.TOOLS)
+    assert chat.tools == [world.ORDER]

@@ -64,7 +64,7 @@ def test_rows_of_like_length_share_a_batch_and_padding_is_no_target() -> None:
         [[1, 1, 1, 1, 1]],
         [[1] * 9],
     ]
-    assert [labels.tolist() for _, labels in batches][0] == [[1, -100], [1, 1]]
+    assert next(labels.tolist() for _, labels in batches) == [[1, -100], [1, 1]]
 
 
 def test_the_learning_rate_rises_then_falls_to_a_tenth() -> None:
