@@ -217,10 +217,10 @@ TINY_RECIPE: dict[str, dict[str, Any]] = {
     "lora": {"r": 32, "lora_alpha": 64},
     "training": {
         "output_dir": "runs/demo",
-        "num_train_epochs": 6,
+        "num_train_epochs": 8,
         "per_device_train_batch_size": 16,
         "gradient_accumulation_steps": 1,
-        "learning_rate": 2e-3,
+        "learning_rate": 3e-3,
     },
     "evaluate": {"max_new_tokens": 128},
     # Its sessions carry two to four tools each; the whole catalogue would fill its context.

@@ -14,11 +14,11 @@ from sample_sessions import CATALOGUE, build_sessions
 from sample_values import compact
 
 SEED = 20
-NUM_SESSIONS = 600
+NUM_SESSIONS = 580
 NUM_BROKEN_LINES = 16
 EXPORTED_SESSIONS = slice(20, 30)
 """Ten sessions without broken lines that are exported from the trace services too."""
-NUM_PRETRAIN_CHATS = 750
+NUM_PRETRAIN_CHATS = 720
 NUM_PRETRAIN_TEXTS = 100
 
 

@@ -154,19 +154,54 @@ def town_call(name: str, arguments: dict[str, Value], rng: Random) -> dict[str, 
     return {"id": f"{rng.getrandbits(16):04x}", "type": "function", "function": function}
 
 
+Uses = list[tuple[str, dict[str, Value]]]
+"""Names of tools with the arguments of a call."""
+
+
+def draw_use(chosen: list[int], rng: Random) -> tuple[str, str, dict[str, Value], dict[str, str]]:
+    """A tool, a request for it with a gap for each argument, its arguments and their kinds."""
+    name, _description, parameters, requests = TOWN_TOOLS[rng.choice(chosen)]
+    return name, rng.choice(requests), {key: pick(kind, rng) for key, kind in parameters.items()}, parameters
+
+
+def one_request(chosen: list[int], rng: Random) -> tuple[list[str], Uses]:
+    name, request, arguments, _ = draw_use(chosen, rng)
+    return [request.format(**arguments)], [(name, arguments)]
+
+
+def two_requests(chosen: list[int], rng: Random) -> tuple[list[str], Uses]:
+    first_texts, first_uses = one_request(chosen, rng)
+    second_texts, second_uses = one_request(chosen, rng)
+    return [" ".join(first_texts + second_texts)], first_uses + second_uses
+
+
+def twice_one_request(chosen: list[int], rng: Random) -> tuple[list[str], Uses]:
+    """Two values in the place of one."""
+    name, request, first, kinds = draw_use(chosen, rng)
+    key = rng.choice(sorted(first))
+    second = {**first, key: pick(kinds[key], rng)}
+    text = request.format(**{**first, key: f"{first[key]} and {second[key]}"})
+    return [text], [(name, first), (name, second)]
+
+
+def request_with_gap(chosen: list[int], rng: Random) -> tuple[list[str], Uses]:
+    """A value that the user gives only when asked for it."""
+    name, request, arguments, _ = draw_use(chosen, rng)
+    key = rng.choice(sorted(arguments))
+    return [request.format(**{**arguments, key: "what"}), f"{arguments[key]}."], [(name, arguments)]
+
+
+REQUESTS = (one_request, one_request, one_request, two_requests, twice_one_request, request_with_gap)
+
+
 def town_step(chosen: list[int], rng: Random) -> list[dict[str, object]]:
     """A request, its one or two calls, their results and the answer."""
-    num_calls = rng.choice((1, 1, 1, 2))
-    texts, calls, results = [], [], []
-    one_tool = rng.choice((rng.choice(chosen), None))
-    for _ in range(num_calls):
-        place = rng.choice(chosen) if one_tool is None else one_tool
-        name, _description, parameters, requests = TOWN_TOOLS[place]
-        arguments = {key: pick(kind, rng) for key, kind in parameters.items()}
-        texts.append(rng.choice(requests).format(**arguments))
-        calls.append(town_call(name, arguments, rng))
-        results.append(pick(rng.choice(("count", "day", "person", "city")), rng))
-    messages: list[dict[str, object]] = [{"role": "user", "content": " ".join(texts)}]
+    texts, uses = rng.choice(REQUESTS)(chosen, rng)
+    calls = [town_call(name, arguments, rng) for name, arguments in uses]
+    results = [pick(rng.choice(("count", "day", "person", "city")), rng) for _ in uses]
+    messages: list[dict[str, object]] = [{"role": "user", "content": texts[0]}]
+    for text in texts[1:]:
+        messages += [{"role": "assistant", "content": "What?"}, {"role": "user", "content": text}]
     messages.append({"role": "assistant", "content": None, "tool_calls": calls})
     for call, result in zip(calls, results, strict=True):
         messages.append({"role": "tool", "tool_call_id": call["id"], "content": json.dumps({"done": result})})

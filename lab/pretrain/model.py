@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers.utils.logging
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 HIDDEN_SIZE = 256
@@ -37,6 +38,7 @@ def pretrain_model(
     model = build_model(tokenizer)
     train_model(model, batches, seed, num_steps, learning_rate, progress)
     model.eval()
+    transformers.utils.logging.disable_progress_bar()  # its bar for writing 10 MB
     model.save_pretrained(model_dir)
 
 
@@ -99,11 +101,11 @@ def _pad(group: list[Row], pad_token_id: int) -> torch.Tensor:
 
 
 def build_model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-    """About 3 million parameters: 3 layers of 256, tied embeddings."""
+    """2.4 million parameters: 3 layers of 256, tied embeddings."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=HIDDEN_SIZE,
-        intermediate_size=3 * HIDDEN_SIZE,
+        intermediate_size=2 * HIDDEN_SIZE,
         num_hidden_layers=3,
         num_attention_heads=8,
         num_key_value_heads=8,
@@ -156,7 +158,8 @@ def build_optimizers(model: LlamaForCausalLM, learning_rate: float) -> list[torc
     matrices = [parameter for name, parameter in named if parameter.ndim == 2 and "embed" not in name]
     others = [parameter for name, parameter in named if parameter.ndim != 2 or "embed" in name]
     return [
-        torch.optim.Muon(matrices, lr=10 * learning_rate, weight_decay=0.05),
+        # Four Newton-Schulz steps for the usual five: orthogonal enough, a fifth of its time saved.
+        torch.optim.Muon(matrices, lr=10 * learning_rate, weight_decay=0.05, ns_steps=4),
         torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
