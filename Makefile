@@ -14,7 +14,7 @@ export PIP_DEFAULT_TIMEOUT ?= 120
 PIP_FIND_LINKS ?= https://download.pytorch.org/whl/cpu/torch/
 export PIP_FIND_LINKS
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13)
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13; do $$python -c '' 2>/dev/null && { echo $$python; break; }; done)
 # The CUDA build of torch only where there is an NVIDIA GPU.
 TRAINER := trainer-$(shell command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda || echo cpu)
 CATEGORIES := packages synthesizer $(TRAINER) quantizer ollama dev-packages
@@ -29,8 +29,9 @@ demo: setup ## the whole way on the sample data: session logs in, a served small
 
 .PHONY: test
 test: setup ## lint, types and all tests, as continuous integration runs them
-	@$(MAKE) --no-print-directory lint
-	@.venv/bin/python -m pytest --cov --cov-report=term --cov-report=html
+	@$(LAB) build-llama >/dev/null 2>&1 & trap 'kill $$! 2>/dev/null || true' EXIT; # beside lint: tests wait for it
+	  $(MAKE) --no-print-directory lint
+	  .venv/bin/python -m pytest --cov --cov-report=term --cov-report=html
 
 .PHONY: doctor
 doctor: setup ## what this machine has, and what each missing thing switches off
@@ -114,8 +115,8 @@ lock: $(PIPENV) ## resolve Pipfile into Pipfile.lock
 	@$(PYTHON) -c 'import json, pathlib; path = pathlib.Path("Pipfile.lock"); lock = json.loads(path.read_text()); lock["_meta"]["sources"] = []; path.write_text(json.dumps(lock, indent=4) + "\n")'
 
 .PHONY: clean
-clean: ## remove everything that the stages wrote; your own files, the samples and .venv stay
-	@rm -rf data/raw data/interim data/dataset data/models data/runs data/reports data/logs
+clean: ## remove what can be made again; your own files, extracted data/raw, the samples and .venv stay
+	@rm -rf data/interim data/dataset data/models data/runs data/reports data/logs
 	@rm -rf htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache
 	@echo "clean: the data volume holds sources alone"
 
@@ -140,6 +141,8 @@ preflight:
 $(READY): Pipfile.lock Makefile pyproject.toml | preflight $(filter .pipenv%,$(PIPENV))
 	@echo "setup: installing $(CATEGORIES) into .venv"
 	@rm -f .venv/.ready-*
-	@$(PIPENV) sync --python $(PYTHON) --categories "$(CATEGORIES)"
+	@$(PIPENV) sync --python $(PYTHON) --categories "$(CATEGORIES)" || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  echo "error: torch's CPU wheel is locked for Python 3.11; install that: apt install python3.11 python3.11-venv (or: pyenv install 3.11)" >&2; exit 1; }
 	@PYTHONWARNINGS=ignore .venv/bin/python -m pip install -qq --no-deps --no-build-isolation --editable .
 	@touch $@

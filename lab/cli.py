@@ -166,7 +166,7 @@ def run_command(name: str, flags: Sequence[str], before: Sequence[str] = ()) -> 
 def quiet_libraries(level: str) -> None:
     """At our normal level the libraries' own remarks are noise; DEBUG shows them."""
     if level != "DEBUG":
-        for library in ("httpx", "httpcore", "openai", "transformers", "datasets", "matplotlib", "peft", "trl"):
+        for library in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "transformers", "datasets", "matplotlib", "peft", "trl"):
             logging.getLogger(library).setLevel(logging.ERROR)
 
 

@@ -146,7 +146,7 @@ def compile_tools(source: Path, build_dir: Path, log_dir: Path) -> Path:
     generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
     configure = [cmake, "-S", str(source), "-B", str(build_dir), *generator, *options]
     run_tool(configure, log_dir / "configure.log", "cmake")
-    polite = [nice, "-n", "10"] if (nice := shutil.which("nice")) else []
+    polite = [nice, "-n", "19"] if (nice := shutil.which("nice")) else []
     command = [*polite, cmake, "--build", str(build_dir), "--parallel", str(os.cpu_count() or 1), "--target", *TARGETS]
     run_tool(command, log_dir / "build.log", "building llama.cpp")
     return build_dir / "bin"
