@@ -192,8 +192,7 @@ def show(settings: Settings, seconds: float) -> None:
     table = Table("stage", "time", "in", "out", "rejected", title="The main job")
     for row in stage_rows(settings):
         table.add_row(row["stage"], f"{row['seconds']:.1f} s", *(str(row[key]) for key in ("in", "out", "rejected")))
-    console = Console()
-    console.print(table)
+    Console().print(table)
     report_dir = Path(settings.path("reports")) / settings.run_dir.name
     summary = read_json(report_dir / "summary.json")
     shares = [
