@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lab")
 
+NOISY_LIBRARIES = ("datasets", "httpcore", "httpcore2", "httpx", "httpx2", "openai", "peft", "transformers", "trl")
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 TERMINATED = 143
 
@@ -166,7 +167,7 @@ def run_command(name: str, flags: Sequence[str], before: Sequence[str] = ()) -> 
 def quiet_libraries(level: str) -> None:
     """At our normal level the libraries' own remarks are noise; DEBUG shows them."""
     if level != "DEBUG":
-        for library in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "transformers", "datasets", "matplotlib", "peft", "trl"):
+        for library in NOISY_LIBRARIES:
             logging.getLogger(library).setLevel(logging.ERROR)
 
 

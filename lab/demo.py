@@ -195,9 +195,13 @@ def show(settings: Settings, seconds: float) -> None:
     Console().print(table)
     report_dir = Path(settings.path("reports")) / settings.run_dir.name
     summary = read_json(report_dir / "summary.json")
-    shares = [
-        f"{name} {summary[name]['tool_call_exact']:.0%}" for name in ("base", "tuned", "quantized") if summary[name]
-    ]
-    console.print(f"exact tool calls on {summary['num_eval']} held-out sessions: " + ", ".join(shares))
-    console.print(f"report: {report_dir / 'index.html'}; talk to the model: make ollama-serve, then make chat")
-    console.print(f"demo: done in {seconds:.0f} s")
+    shares = ", ".join(f"{name} {_share(summary[name])}" for name in ("base", "tuned", "quantized"))
+    print(f"exact tool calls on {summary['num_eval']} held-out sessions: {shares}")
+    print(f"report: {report_dir / 'index.html'}")
+    print("talk to the model: make ollama-serve, and in another terminal: make chat")
+    print(f"demo: done in {seconds:.0f} s")
+
+
+def _share(figures: dict[str, Any]) -> str:
+    exact = figures["tool_call_exact"]
+    return "none asked for" if exact is None else f"{exact:.1%}"

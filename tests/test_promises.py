@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -217,9 +218,17 @@ def test_no_tracked_file_names_a_machine_of_ours() -> None:
         assert found is None, f"{path.relative_to(ROOT)}: {found[0]}"
 
 
-def test_the_lock_names_no_index_but_the_public_one() -> None:
-    urls = set(re.findall(r'"url": "([^"]+)"', (ROOT / "Pipfile.lock").read_text(encoding="utf-8")))
-    assert all(url.startswith(("https://pypi.org/", "https://download.pytorch.org/")) for url in urls)
+def test_the_lock_names_no_index_so_that_the_machine_s_own_serves() -> None:
+    lock = json.loads((ROOT / "Pipfile.lock").read_text(encoding="utf-8"))
+    assert lock["_meta"]["sources"] == []
+    assert "[[source]]" not in [line.strip() for line in (ROOT / "Pipfile").read_text().splitlines()]
+
+
+def test_the_lock_installs_no_cuda_package_where_there_is_no_gpu() -> None:
+    lock = json.loads((ROOT / "Pipfile.lock").read_text(encoding="utf-8"))
+    assert lock["trainer-cpu"]["torch"]["version"].endswith("+cpu")
+    for category in lock.keys() - {"_meta", "trainer-cuda"}:
+        assert not [name for name in lock[category] if name.startswith(("nvidia-", "triton", "cuda-"))]
 
 
 def test_every_stage_folder_has_tests() -> None:
