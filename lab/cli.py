@@ -126,8 +126,8 @@ def main(argv: Sequence[str] | None = None, *, with_stages_before: bool = False)
         print(overview())
         return 0 if arguments else 2
     name, *flags = arguments
-    received: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: _stop(received, number, frame))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         if name not in COMMANDS:
             raise UsageError(unknown_command(name))
@@ -135,14 +135,16 @@ def main(argv: Sequence[str] | None = None, *, with_stages_before: bool = False)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"\n{name}: stopped, nothing half-written; `make {name}` goes on", file=sys.stderr)
-        return TERMINATED if received else INTERRUPTED
+        return TERMINATED if stop.args == (signal.SIGTERM,) else INTERRUPTED
 
 
-def _stop(received: list[int], number: int, _frame: FrameType | None) -> None:
-    received.append(number)
-    raise KeyboardInterrupt
+def _stop(number: int, _frame: FrameType | None) -> None:
+    """The first signal stops in an orderly way; those after it must not break into that."""
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt(number)
 
 
 def run_command(name: str, flags: Sequence[str], before: Sequence[str] = ()) -> int:

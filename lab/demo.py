@@ -65,12 +65,14 @@ def load_pinned(environment: dict[str, str]) -> Settings:
 
 def run_stage(stage: str, environment: dict[str, str], *flags: str) -> None:
     """One `lab` command; its failure ends the demo with its own exit code and message."""
-    finished = subprocess.run([sys.executable, "-m", "lab", stage, *flags], env=environment, check=False)
-    if finished.returncode != 0:
-        error = LabError(
-            f"stage {stage} ended with exit code {finished.returncode}", where="demo", mend=f"`lab {stage}` repeats it"
-        )
-        error.exit_code = finished.returncode if finished.returncode in (2, 3) else 1
+    process = subprocess.Popen([sys.executable, "-m", "lab", stage, *flags], env=environment)
+    try:
+        code = process.wait()
+    finally:
+        stop(process)
+    if code != 0:
+        error = LabError(f"stage {stage} ended with exit code {code}", where="demo", mend=f"`lab {stage}` repeats it")
+        error.exit_code = code if code in (2, 3) else 1
         raise error
 
 

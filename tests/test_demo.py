@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,18 @@ def test_settings_that_the_demo_pins_are_said_to_be_ignored(
     environment = demo.demo_environment()
     assert environment["LLM_MODEL__BASE_MODEL"] == config.TINY
     assert "LLM_MODEL__BASE_MODEL is set; the demo uses 'tiny'" in capsys.readouterr().err
+
+
+def test_a_stopped_demo_stops_its_stage_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    copy_samples(tmp_path / "data", 3)
+    environment = {**os.environ, **SMALL, "PYTHONPATH": str(ROOT), "LLM_PRETRAIN__NUM_STEPS": "100000"}
+    process = subprocess.Popen([sys.executable, "-m", "lab", "demo"], cwd=tmp_path, env=environment)
+    tokenizer_manifest = tmp_path / "data" / "models" / "tiny-tokenizer.manifest.json"
+    while not tokenizer_manifest.exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    left = [path.name for path in (tmp_path / "data").rglob("*") if ".partial" in path.name]
+    assert left == []
+    assert not (tmp_path / "data" / "models" / "tiny.manifest.json").exists()

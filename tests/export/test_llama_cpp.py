@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -24,6 +25,7 @@ PROGRAMS = ("llama-quantize", "llama-tokenize", "convert_hf_to_gguf.py")
 
 BACKEND = """
 import os
+import signal
 def prepare_metadata_for_build_wheel(folder, config_settings=None):
     name = "llama_cpp_python-9.9.9.dist-info"
     os.mkdir(os.path.join(folder, name))
@@ -208,6 +210,7 @@ def test_a_silent_failure_says_that(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_the_tool_and_its_children(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
     script = f"sleep 60 & echo $! > {tmp_path}/pid; sleep 0.5; kill -INT $PPID; wait"  # PPID is this process
     with pytest.raises(KeyboardInterrupt):
         tool.run_tool(["sh", "-c", script], tmp_path / "log", "x")
