@@ -20,7 +20,7 @@ def test_the_making_names_model_settings_data_and_versions(manifest: dict[str, A
     said = made(manifest)
     assert said["base model"] == "tiny"
     assert said["LoRA"] == "r 32, lora_alpha 64, lora_dropout 0.0, target_modules all-linear"
-    assert "learning_rate 0.002" in said["training"]
+    assert "learning_rate 0.003" in said["training"]
     assert said["dataset (sha256)"].startswith("train.jsonl ")
     assert f"python {manifest['python']}, " in said["packages"]
     assert said["commit"] == "0a1b2c with changes that are not committed"
