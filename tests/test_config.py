@@ -63,7 +63,7 @@ def test_each_source_changes_only_what_it_names(dotenv: Path, monkeypatch: pytes
     monkeypatch.setenv("LLM_TRAINING__SAVE_STEPS", "2")
     training = config.load({"training": {"eval_steps": 3}}).training
     assert (training.seed, training.save_steps, training.eval_steps) == (1, 2, 3)
-    assert training.num_train_epochs == 6  # the recipe
+    assert training.num_train_epochs == config.TINY_RECIPE["training"]["num_train_epochs"]
     assert training.logging_steps == 10  # the default
 
 
