@@ -47,7 +47,9 @@ COMMANDS = {
         "what this machine has, and what each missing thing switches off", "lab.doctor:run", ("export", "serve")
     ),
     "demo": Command("the whole way on the sample data, from session logs to a served model", "lab.demo:run"),
-    "pretrain": Command("make the tiny base model from the sample text", "lab.pretrain:run", ("data", "pretrain")),
+    "pretrain": Command(
+        "make the tiny base model from the sample text", "lab.pretrain:run", ("model", "data", "pretrain")
+    ),
     "extract": Command(
         "session logs -> raw/sessions/observations.jsonl",
         "lab.extract:run",
@@ -89,12 +91,17 @@ COMMANDS = {
         "find llama.cpp, or build it from its pinned source", "lab.export.llama_cpp:run_build", ("export",)
     ),
     "quantize": Command(
-        "merged -> runs/NAME/gguf/*.gguf", "lab.export.quantize:run", ("model", "data", "training", "export")
+        "merged -> runs/NAME/gguf/*.gguf",
+        "lab.export.quantize:run",
+        ("model", "data", "training", "export"),
+        without_torch=True,
     ),
     "ollama-serve": Command(
         "serve a GGUF behind an OpenAI-compatible endpoint", "lab.serve:run", ("data", "training", "serve")
     ),
-    "chat": Command("talk to the served model", "lab.serve.chat:run", ("data", "training", "serve", "chat")),
+    "chat": Command(
+        "talk to the served model", "lab.serve.chat:run", ("data", "training", "serve", "chat"), without_torch=True
+    ),
     "report": Command("figures of a run -> reports/NAME/index.html", "lab.report:run", ("model", "data", "training")),
 }
 

@@ -24,10 +24,13 @@ def need_base(settings: Settings) -> None:
 
 def base_files(settings: Settings) -> list[Path]:
     """The files of a local base model that decide what it computes; none for a model of the Hub."""
-    folder = Path(settings.base_model_path)
-    return sorted(
-        [*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.model")]
-    )
+    return model_files(Path(settings.base_model_path))
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model or adapter folder that decide what it computes."""
+    kinds = {".json", ".safetensors", ".model", ".jinja"}
+    return sorted(path for path in folder.glob("*") if path.suffix in kinds)
 
 
 def load_base(settings: Settings) -> PreTrainedModel:
@@ -73,8 +76,15 @@ def device_map(name: str) -> str:
 
 
 def load_tuned(settings: Settings, adapter_dir: Path) -> PreTrainedModel:
-    """The base model with a run's adapter on it."""
+    """The base model with a run's adapter on it; raises LabError where the adapter is another model's."""
     from peft import PeftModel
 
-    tuned: Any = PeftModel.from_pretrained(load_base(settings), adapter_dir)
+    try:
+        tuned: Any = PeftModel.from_pretrained(load_base(settings), str(adapter_dir))
+    except (RuntimeError, ValueError) as error:  # PEFT's words for shapes and for layers that do not fit
+        raise LabError(
+            f"the adapter does not fit the base model {settings.base_model_path}: {str(error).splitlines()[-1]}",
+            where=str(adapter_dir),
+            mend="set LLM_MODEL__BASE_MODEL to the model it was trained on",
+        ) from None
     return tuned

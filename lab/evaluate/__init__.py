@@ -14,7 +14,7 @@ from typing import Any
 from lab.config import Settings
 from lab.errors import LabError, UsageError
 from lab.evaluate.metrics import summarize
-from lab.models import base_files, need_base
+from lab.models import base_files, model_files, need_base
 from lab.records import Chat, Prediction
 from lab.store import Outcome, Step, current, finish, need, read_json, read_jsonl, write_json, write_jsonl
 
@@ -70,8 +70,7 @@ def make_step(settings: Settings, contender: str, eval_path: Path, out_dir: Path
     need_base(settings)
     inputs = [eval_path, *base_files(settings)]
     if contender == "tuned":
-        adapter = need(settings.run_dir / "adapter", "train")
-        inputs += [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
+        inputs += model_files(need(settings.run_dir / "adapter", "train"))
     if contender == "quantized":
         inputs.append(gguf_path(settings))
     chosen = {

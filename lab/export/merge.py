@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from lab import store
 from lab.config import Settings
-from lab.errors import GateError, LabError
+from lab.errors import GateError
 from lab.export.tokenizer_files import restore_for_llama_cpp
+from lab.models import base_files, load_tuned, model_files
 from lab.store import Outcome, Step
 from lab.tokens import load_tokenizer
 
@@ -31,9 +32,9 @@ def run(settings: Settings) -> Outcome:
     step = Step(
         STAGE,
         settings.run_dir / "merged.manifest.json",
-        [*model_files(adapter_dir), *model_files(Path(settings.base_model_path))],
+        [*model_files(adapter_dir), *base_files(settings)],
         {"model": settings.model},
-        ("export/merge.py", "export/tokenizer_files.py"),
+        ("export/merge.py", "export/tokenizer_files.py", "models.py"),
     )
     if not settings.force and (done := store.current(step)):
         return done
@@ -46,15 +47,9 @@ def run(settings: Settings) -> Outcome:
     return store.finish(step, Outcome(STAGE, num_adapted, num_changed, outputs=[merged_dir], note=note), started)
 
 
-def model_files(folder: Path) -> list[Path]:
-    """The files of a model folder that decide what it is; none for a model of the Hub, whose name stands for it."""
-    kinds = {".json", ".safetensors", ".bin", ".model", ".jinja"}
-    return sorted(path for path in folder.glob("*") if path.suffix in kinds) if folder.is_dir() else []
-
-
 def merge_weights(settings: Settings, adapter_dir: Path, out_dir: Path) -> tuple[int, int, str]:
     """Save base plus adapter; returns the number of adapted weights, of those that changed, and the number format."""
-    model = _load_with_adapter(settings, adapter_dir)
+    model: Any = load_tuned(settings, adapter_dir)
     dtype = sixteen_bit(model.dtype)
     adapted = _adapted_weights(model)
     before = {name: _digest(weight, dtype) for name, weight in adapted.items()}
@@ -81,29 +76,6 @@ def sixteen_bit(dtype: torch.dtype) -> torch.dtype:
     import torch
 
     return dtype if dtype in {torch.float16, torch.bfloat16} else torch.bfloat16
-
-
-def _load_with_adapter(settings: Settings, adapter_dir: Path) -> Any:
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    base = AutoModelForCausalLM.from_pretrained(
-        settings.base_model_path,
-        revision=settings.model.revision,
-        # The base as it is, never quantized, even where training loaded it in 4 bits (QLoRA).
-        dtype=settings.model.torch_dtype,
-        trust_remote_code=settings.model.trust_remote_code,
-    )
-    try:
-        return PeftModel.from_pretrained(base, str(adapter_dir))
-    except (RuntimeError, ValueError) as error:  # PEFT's words for shapes and for layers that do not fit
-        raise LabError(
-            f"the adapter does not fit the base model {settings.base_model_path}: {str(error).splitlines()[-1]}",
-            where=str(adapter_dir),
-            mend="set LLM_MODEL__BASE_MODEL to the model it was trained on",
-        ) from None
 
 
 def _adapted_weights(model: Any) -> dict[str, Any]:
