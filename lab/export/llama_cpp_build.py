@@ -139,15 +139,15 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 def compile_tools(source: Path, build_dir: Path, log_dir: Path) -> Path:
     """Compile at low priority and return the folder of the binaries."""
-    cmake, ninja = _program("cmake"), _program("ninja")
+    cmake = _program("cmake")
     if cmake is None:
-        raise LabError("cmake is missing", mend="`make setup` installs it, or: apt-get install cmake ninja-build")
+        raise LabError("cmake is missing", mend="`make setup` installs it, or: apt-get install cmake")
     options = [f"-D{name}={value}" for name, value in OPTIONS.items()]
-    generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
-    configure = [cmake, "-S", str(source), "-B", str(build_dir), *generator, *options]
+    configure = [cmake, "-S", str(source), "-B", str(build_dir), "-G", "Unix Makefiles", *options]
     run_tool(configure, log_dir / "configure.log", "cmake")
-    polite = [nice, "-n", "19"] if (nice := shutil.which("nice")) else []
-    command = [*polite, cmake, "--build", str(build_dir), "--parallel", str(os.cpu_count() or 1), "--target", *TARGETS]
+    apart = ["env", "-u", "MAKEFLAGS", "-u", "MAKELEVEL"]  # of a `make` that started us
+    jobs = str(os.cpu_count() or 1)
+    command = [*apart, "nice", "-n", "19", cmake, "--build", str(build_dir), "--parallel", jobs, "--target", *TARGETS]
     run_tool(command, log_dir / "build.log", "building llama.cpp")
     return build_dir / "bin"
 
@@ -162,7 +162,7 @@ def _keep(source: Path, binaries: Path, kept: Path) -> None:
 
 
 def _program(name: str) -> str | None:
-    """A program of this Python's environment (cmake and ninja come from PyPI), else of the PATH."""
+    """A program of this Python's environment (cmake comes from PyPI), else of the PATH."""
     return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 

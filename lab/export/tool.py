@@ -1,6 +1,6 @@
 """Runs a program of others and shows how far it is: reads its output, writes it to a log file.
 
-llama.cpp's tools and Ninja say it as `12/300` or `12%`; where they fail, their last meaningful line becomes the error.
+llama.cpp's tools and make say it as `12/300` or `12%`; where they fail, their last meaningful line becomes the error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lab.progress import progress
 
 _DONE_OF_TOTAL = re.compile(r"\[\s*(\d+)\s*/\s*(\d+)\s*\]")
 _PERCENT = re.compile(r"\b(\d{1,3})%")
-_NOISE = re.compile(r"^(ninja: build stopped|\s*\^|~|$)|: build = |main: quantize time")
+_NOISE = re.compile(r"^(g?make(\[\d+\])?: |\s*\^|~|$)|: build = |main: quantize time")
 
 
 def run_tool(command: Sequence[str | Path], log_path: Path, description: str) -> str:
@@ -32,14 +32,15 @@ def run_tool(command: Sequence[str | Path], log_path: Path, description: str) ->
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            # A group, not a session: Linux' autogroups share time between sessions whatever their niceness.
+            process_group=0,
         ) as process,
     ):
         assert process.stdout is not None
         try:
             lines = _follow(process.stdout, log, description)
         except BaseException:
-            os.killpg(process.pid, signal.SIGTERM)  # its children too: a compiler would go on without its Ninja
+            os.killpg(process.pid, signal.SIGTERM)  # its children too: a compiler would go on without its make
             raise
     if process.returncode != 0:
         raise LabError(
