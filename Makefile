@@ -19,6 +19,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13; do $$python -c
 TRAINER := trainer-$(shell command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda || echo cpu)
 CATEGORIES := packages synthesizer $(TRAINER) quantizer ollama dev-packages
 PIPENV = $(shell command -v pipenv || echo .pipenv/bin/pipenv)
+# Pipenv makes .venv anew whenever it is told which Python to take.
+NEW_VENV = $(if $(wildcard .venv),,--python $(PYTHON))
 READY := .venv/.ready-$(TRAINER)
 LAB := .venv/bin/python -m lab
 
@@ -110,8 +112,8 @@ docs: setup ## write .env.example and docs/configuration.md from the settings
 
 .PHONY: lock
 lock: $(PIPENV) ## resolve Pipfile into Pipfile.lock
-	@$(PIPENV) lock --python $(PYTHON)
-	@PIP_FIND_LINKS= PIP_CONFIG_FILE=/dev/null $(PIPENV) lock --python $(PYTHON) --categories trainer-cuda
+	@$(PIPENV) lock $(NEW_VENV)
+	@PIP_FIND_LINKS= PIP_CONFIG_FILE=/dev/null $(PIPENV) lock --categories trainer-cuda
 	@$(PYTHON) -c 'import json, pathlib; path = pathlib.Path("Pipfile.lock"); lock = json.loads(path.read_text()); lock["_meta"]["sources"] = []; path.write_text(json.dumps(lock, indent=4) + "\n")'
 
 .PHONY: clean
